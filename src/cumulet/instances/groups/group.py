@@ -124,8 +124,9 @@ class Group:
         services.users.destroy(uid, status.ids)
         services.network.release(status.ip)
         for folder in (self._folders.folder, self._folders.before):
-            await asyncio.to_thread(unmount_beneath, folder)
-            await remove_tree(folder)
+            if folder.exists():
+                await asyncio.to_thread(unmount_beneath, folder)
+                await remove_tree(folder)
 
     async def clear(self, grace: float) -> None:
         """Stop all containers and the group's task, and remove the containers; volumes and network stay."""

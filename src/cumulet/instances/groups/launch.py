@@ -27,7 +27,7 @@ from cumulet.instances.sandbox import network_files, shared_memory
 from cumulet.instances.sandbox.completion import to_completion
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.image_volumes import make_image_volumes
-from cumulet.instances.sandbox.mounts import in_order, unmount, unmount_beneath
+from cumulet.instances.sandbox.mounts import in_order, mount_tmpfs, unmount, unmount_beneath
 from cumulet.instances.sandbox.overlay import mount_overlay
 from cumulet.instances.sandbox.volumes import Volumes
 from cumulet.instances.security.context import stored
@@ -121,7 +121,7 @@ class Launcher:
                 await runtime.create(cid, bundle, log, configuration, stdio)
             finally:
                 # The container has its own copies of these mounts, in its mount namespace.
-                await asyncio.to_thread(unmount_beneath, bundle / _MOUNTS)
+                await asyncio.to_thread(unmount, bundle / _MOUNTS)
         runtime.give_output(bundle, *owner)
 
     @contextlib.contextmanager
@@ -151,8 +151,10 @@ class Launcher:
         Returns the configuration for the runtime, and the owner of the container's process on this machine. Raises
         `BundleError`, `SandboxError`, `OSError`.
         """
-        for part in ("rootfs", "upper", "work"):
+        for part in ("rootfs", "upper", "work", _MOUNTS):
             (bundle / part).mkdir(parents=True, exist_ok=True)
+        # A mount of its own, so that all mounts on it end with it, and its folders are not on the disk.
+        mount_tmpfs(bundle / _MOUNTS, 0o700)
         uid, ids, users = self._record.uid, self._record.status.ids, self._services.users
         container = expanded(container, self._record.status.ip)
         root = self._attempts.root(container.name)

@@ -23,7 +23,7 @@ _CLONE = 1
 _FROM_EMPTY_PATH = 4
 _MNT_DETACH, _MS_BIND = 2, 4096
 _NOSUID_NODEV, _NOEXEC = 2 | 4, 8
-_OCTAL = re.compile(rb"\\([0-7]{3})")
+_SPECIAL, _OCTAL = re.compile(rb"[ \t\n\\]"), re.compile(rb"\\([0-7]{3})")
 
 
 class Bind(NamedTuple):
@@ -87,13 +87,16 @@ def unmount(target: Path) -> None:
 
 def unmount_beneath(folder: Path) -> list[str]:
     """Unmount everything beneath a folder, by the kernel's own list, the innermost first; return the paths."""
-    inside = os.fsencode(folder) + b"/"
     # Space, tab, line feed and backslash are written in octal (proc(5)).
+    inside = _SPECIAL.sub(lambda match: b"\\%03o" % match[0][0], os.fsencode(folder)) + b"/"
     points = [
-        _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), line.split()[4])
-        for line in Path("/proc/self/mountinfo").read_bytes().splitlines()
+        line.split(maxsplit=5)[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines() if inside in line
     ]
-    mounted = [os.fsdecode(point) for point in points if point.startswith(inside)]
+    mounted = [
+        os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), point))
+        for point in points
+        if point.startswith(inside)
+    ]
     for point in reversed(mounted):
         unmount(Path(point))
     return mounted
