@@ -20,7 +20,7 @@ _FEDERATED = "AZURE_FEDERATED_TOKEN_FILE"
 def reached_doors(config: Config, record: GroupRecord) -> list[Door]:
     """Return the doors of a group."""
     addresses = [doors.METADATA]
-    if record.envelope.identity is not None or _is_federated(record):
+    if record.given_identity is not None or _is_federated(record):
         addresses += [doors.door(config, room) for room in doors.PORTS]
     return [Door(ipaddress.IPv4Address(address.host), address.port) for address in addresses]
 
