@@ -69,7 +69,7 @@ class Room:
         self.config = config
         # The API server is the same for everybody; what other rooms serve at their doors is not what they serve to rooms.
         count = len(listeners) if name == "kube" else len(config.listening(name))
-        self.listeners, self._doors = listeners[:count], listeners[count:]
+        self.listeners, self.doors = listeners[:count], listeners[count:]
         self.stopping = asyncio.Event()
         self._on_ready = on_ready
         self._reloads: list[Callable[[], object]] = []
@@ -192,7 +192,7 @@ class Room:
         """
         address = doors.of(self.config, self.name)
         # A room that runs alone makes its door itself, perhaps in a router that it has just made.
-        listeners = self._doors or ([] if address is None else doors.listen(self.config, address))
+        listeners = self.doors or ([] if address is None else doors.listen(self.config, address))
         if not listeners:
             yield
             return

@@ -30,9 +30,8 @@ PARTS: Sequence[Callable[[Cluster], AbstractAsyncContextManager[None]]] = (
 async def serve(room: Room) -> None:
     """Run the network until the room is stopped."""
     async with client_of(room) as client, task_set() as tasks:
-        own = len(room.config.listening("network"))
-        cluster = Cluster.watched_by(client, room.config, tasks, room.listeners[own:])
-        async with room.serving(health_app(cluster.informers), listeners=room.listeners[:own]):
+        cluster = Cluster.watched_by(client, room.config, tasks, room.doors)
+        async with room.serving(health_app(cluster.informers)):
             room.ready()
             tasks.start_essential(cluster.events.run(), "events")
             await run_informers(cluster.informers, tasks, room.stopping)
