@@ -13,7 +13,8 @@ from pathlib import Path
 
 #: What `azure.identity` imports, in this environment's site-packages.
 PACKAGES = (
-    "azure",
+    "azure/core",
+    "azure/identity",
     "certifi",
     "cffi",
     "charset_normalizer",
@@ -28,7 +29,7 @@ PACKAGES = (
     "urllib3",
 )
 _OMITTED = re.compile(
-    r"/(__pycache__|test|tests|idlelib|ensurepip|site-packages|tkinter|turtledemo)(/|$)|\.pyc$|\.a$"
+    r"/(__pycache__|test|tests|idlelib|ensurepip|site-packages|tkinter|turtledemo|lib2to3|pydoc_data)(/|$)|/_test|\.pyc$|\.a$"
 )
 
 

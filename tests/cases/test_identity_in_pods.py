@@ -15,6 +15,9 @@ from tests.cases.azure import AzureClient, container_group
 from tests.cases.path import LOGIN_SERVER, ThePath, pod
 from tests.cases.python_image import python_layers
 
+#: The image has 90 MB.
+pytestmark = pytest.mark.timeout(300)
+
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 ARM = "https://management.azure.com"
 
