@@ -122,3 +122,16 @@ def test_policies_outlive_their_room_and_the_commands_of_others(path: ThePath) -
 
         path.until(listed, "table that is loaded again")
         path.until(lambda: not reads(path, "knocking", address), "effect of the denial that stayed")
+
+
+def test_a_pod_that_a_policy_isolates_is_isolated_from_its_first_packet(path: ThePath) -> None:
+    path.apply(pod("target", [{"name": "main", "command": _SERVER}]))
+    path.wait("pod/target", "condition=Ready")
+    address = path.get("target")["status"]["podIP"]
+    at_once = f"for i in 1 2 3; do busybox nc -w 1 {address} 8000 < /dev/null; done; echo done"
+    with applied(path, "egress", {"podSelector": {"matchLabels": {"app": "early"}}, "policyTypes": ["Egress"]}):
+        path.run("early", "sh", "-c", at_once)
+        path.run("free", "sh", "-c", at_once)
+        assert "served" not in path.output("early")
+        # A pod that no policy selects has a network as soon as its address is known.
+        assert "served" in path.output("free")
