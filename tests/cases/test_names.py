@@ -75,13 +75,22 @@ def test_the_resolver_is_the_clusters(peers: str) -> None:
     assert "options ndots:5" in lines
 
 
+#: Serves a page on two ports.
+_PUBLIC = """
+for port in 80 81; do
+  mkdir /w$port; echo page of $port >/w$port/index.html; busybox httpd -p $port -h /w$port
+done
+exec sleep 1000
+"""
+
+
 def test_a_label_of_a_group_is_a_name_for_pods_and_for_groups(path: ThePath, image: str) -> None:
     azure = AzureClient(path.installation)
     groups = f"{azure.subscription}/resourceGroups/aks-rg2/providers/Microsoft.ContainerInstance/containerGroups"
     user, _, password = path.credentials.partition(":")
     credentials = [{"server": LOGIN_SERVER, "username": user, "password": password}]
     labelled = {"type": "Public", "ports": [{"port": 80}], "dnsNameLabel": "my-app"}
-    body = container_group(image, "sleep", "1000", imageRegistryCredentials=credentials, ipAddress=labelled)
+    body = container_group(image, "sh", "-c", _PUBLIC, imageRegistryCredentials=credentials, ipAddress=labelled)
     answer = azure.call("PUT", f"{groups}/labelled", body)
     assert answer.status == 201, answer.body
     azure.finish(answer)
@@ -90,11 +99,13 @@ def test_a_label_of_a_group_is_a_name_for_pods_and_for_groups(path: ThePath, ima
     taken = azure.call("PUT", f"{groups}/another", body)
     assert (taken.status, taken.body["error"]["code"]) == (400, "DnsNameLabelNotAvailable")
 
-    ask = _LOOKUP.format(shown["fqdn"])
+    ask = f"{_LOOKUP.format(shown['fqdn'])}; for p in 80 81; do curl -sS -m 2 http://{shown['fqdn']}:$p/ || :; done"
     path.apply(pod("asks", [{"name": "main", "image": image, "command": ["sh", "-c", ask]}], restartPolicy="Never"))
     found = path.output("asks")
     assert found.split()[:3] == [shown["ip"], "STREAM", shown["fqdn"]]  # the C library's
     assert f"Address: {shown['ip']}" in found
+    assert found.count("page of 80") == 1
+    assert "page of 81" not in found  # only the ports of the group are public
 
     script = (
         f"cat /etc/resolv.conf; {ask}; {_LOOKUP.format('kubernetes.default.svc.cluster.local')}; echo end; sleep 1000"
@@ -110,5 +121,6 @@ def test_a_label_of_a_group_is_a_name_for_pods_and_for_groups(path: ThePath, ima
     gateway = path.installation.pod_cidr.replace(".0/16", ".1")
     assert f"nameserver {gateway}" in said.splitlines()
     assert f"Address: {shown['ip']}" in said
+    assert said.count("page of 80") == 1
     # The cluster's names are for its pods.
     assert "REFUSED" in said

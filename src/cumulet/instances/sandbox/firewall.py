@@ -2,7 +2,8 @@
 
 `bridge groups` checks each frame at its port: it drops a frame whose source address, MAC or ARP sender is not the port's own,
 and every frame that is neither IPv4 nor ARP. Nothing is switched from port to port. `ip groups` decides who reaches whom: two
-groups of the same virtual network; a group and what is outside the installation, by the machine; the machine and every group.
+groups of the same virtual network; a group and what is outside the installation, by the machine; the machine and every group;
+everybody and the ports of a group with a DNS name.
 The router itself is reached at its doors only. Packets of groups that are no pods of a cluster are marked for network policies.
 
 Rules contain names of links, which are the installation's own, and numbers, but no text from outside. The rules of a group are
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from cumulet.common import router
+from cumulet.common.ascii import fold
 from cumulet.common.config import Config
 from cumulet.common.namespaces import inside
 from cumulet.common.nftables import AbsentError, Nftables, NftablesError
@@ -40,18 +42,25 @@ class Member(NamedTuple):
     """A group's port at the router.
 
     `network` names the virtual network, whose members reach each other. A group without one reaches no other group. Network
-    policies are for a group that `is_pod`.
+    policies are for a group that `is_pod`. Everybody reaches the `published` ports, each a protocol and a number.
     """
 
     address: ipaddress.IPv4Address
     network: str | None
     is_pod: bool = False
+    published: frozenset[tuple[str, int]] = frozenset()
 
 
 def member_of(address: str, properties: GroupProperties, tags: Mapping[str, str]) -> Member:
-    """Return the port of a group with that address. A virtual node that sends no extensions has the tags of its kind."""
+    """Return the port of a group with that address. A virtual node that sends no extensions has the tags of its kind.
+
+    A group with a DNS name has published its ports with it.
+    """
     is_pod = properties.pod or tags.keys() >= _TAGS
-    return Member(ipaddress.IPv4Address(address), virtual_network(properties), is_pod)
+    public = properties.ip_address
+    named = public.ports if public is not None and public.dns_name_label is not None else ()
+    published = frozenset((fold(port.protocol), port.port) for port in named)
+    return Member(ipaddress.IPv4Address(address), virtual_network(properties), is_pod, published)
 
 
 class Door(NamedTuple):
@@ -194,6 +203,7 @@ table {route} {{
     type ipv4_addr . inet_proto . inet_service
     elements = {{ {", ".join(f"{gateway} . {protocol} . {port}" for protocol, port in DOORS)} }}
   }}
+  set published {{ type ipv4_addr . inet_proto . inet_service; {_content(sets["published"])} }}
   set guests {{ type ipv4_addr . ipv4_addr . inet_service; {_content(sets["guests"])} }}
   set others {{ type ipv4_addr; {_content(sets["others"])} }}
   chain arriving {{
@@ -208,6 +218,7 @@ table {route} {{
     oifname != {router.BRIDGE} drop
     meta mark set ip saddr map @networks
     meta mark . ip daddr @reached accept
+    ip daddr . meta l4proto . th dport @published accept
   }}
   chain leaving {{
     type filter hook forward priority filter + 10; policy accept;
@@ -241,10 +252,20 @@ def _sets(
     guests: Mapping[ipaddress.IPv4Address, frozenset[Door]],
 ) -> dict[str, list[str]]:
     """Return the elements of each set for these groups. `numbers` gets those of new virtual networks."""
-    sets: dict[str, list[str]] = {"senders": [], "networks": [], "reached": [], "guests": [], "others": []}
+    sets: dict[str, list[str]] = {
+        "senders": [],
+        "networks": [],
+        "reached": [],
+        "published": [],
+        "guests": [],
+        "others": [],
+    }
     for member in members:
         port, mac = port_name(config, member.address), router.mac_address(member.address)
         sets["senders"].append(f'"{port}" . {mac} . {member.address}')
+        sets["published"] += [
+            f"{member.address} . {protocol} . {port}" for protocol, port in sorted(member.published)
+        ]
         sets["guests"] += _guests(member.address, guests.get(member.address, frozenset()))
         if member.network is not None:
             number = numbers.setdefault(member.network, len(numbers) + 1)
