@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from cumulet.instances.sandbox.programs import run
 
 #: Containers can make folders and files without end, so the names are read by du itself, not here.
 _DU = ("nice", "-n", "19", "du", "--summarize", "--one-file-system", "--block-size=1", "--null", "--files0-from=-")
@@ -43,15 +43,10 @@ async def measure(folders: Iterable[Path]) -> dict[Path, int]:
     paths = [*folders]
     if not paths:
         return {}
-    process = await asyncio.create_subprocess_exec(*_DU, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
-    try:
-        output, _ = await process.communicate(b"".join(os.fsencode(path) + b"\0" for path in paths))
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    # What it says about files that containers remove meanwhile has no end, and no reader.
+    done = await run(*_DU, given=b"".join(os.fsencode(path) + b"\0" for path in paths), keeps_errors=False)
     found = {}
-    for entry in output.split(b"\0"):
+    for entry in done.output.split(b"\0"):
         size, _, name = entry.partition(b"\t")
         if name:
             found[Path(os.fsdecode(name))] = int(size)

@@ -29,16 +29,21 @@ class Ended(NamedTuple):
         return self.errors.decode(errors="replace").strip()
 
 
-async def run(*command: str | Path, given: bytes = b"") -> Ended:
+async def run(*command: str | Path, given: bytes = b"", keeps_errors: bool = True) -> Ended:
     """Run a program with `given` as its standard input, until it ends. It is killed if the caller is cancelled.
 
+    Without `keeps_errors`, what it writes to its standard error is lost.
     What it reads and writes is in memory, so it is for programs that write little. Raises `OSError` if it cannot start.
     """
     with ExitStack() as stack:
         source, output, errors = (stack.enter_context(_memory()) for _ in range(3))
         source.write(given)
         source.seek(0)
-        code = await until_end(subprocess.Popen(command, stdin=source, stdout=output, stderr=errors))
+        code = await until_end(
+            subprocess.Popen(
+                command, stdin=source, stdout=output, stderr=errors if keeps_errors else subprocess.DEVNULL
+            )
+        )
         return Ended(code, _content(output), _content(errors))
 
 
