@@ -68,11 +68,6 @@ FRONT_PROXY_CLIENT = "front-proxy-client"
 _FREE_PORTS = range(20000, 30000)
 
 
-#: Folders whose subfolders are private too, and the depth of the deepest one: `registry/content/blobs/sha256`.
-_CLOSED = {*DEFAULT_PORTS, "pki"} - {"instances"}
-_DEPTH = 4
-
-
 class ConfigError(Exception):
     """The settings are missing or not valid; the message has the file, the reason and the fix."""
 
@@ -391,21 +386,3 @@ def save(config: Config) -> None:
     """Write the settings atomically: a reader sees the old file or the new one."""
     path = config.data_dir / "config.json"
     write_private(path, msgspec.json.format(msgspec.json.encode(config, enc_hook=str), indent=2))
-
-
-def close_folders(data_dir: Path) -> list[Path]:
-    """Set the mode of an installation's folders to 0700, and return the changed ones.
-
-    Folders that containers or container engines use keep their mode: below `instances`, and folders of no room.
-    """
-    changed = []
-    pending = [data_dir]
-    while pending:
-        folder = pending.pop()
-        if stat.S_IMODE(folder.stat().st_mode) & 0o077:
-            folder.chmod(0o700)
-            changed.append(folder)
-        below = folder.relative_to(data_dir).parts
-        if not below or (below[0] in _CLOSED and len(below) < _DEPTH):
-            pending += [Path(item.path) for item in os.scandir(folder) if item.is_dir(follow_symlinks=False)]
-    return changed

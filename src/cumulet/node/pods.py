@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
-
 from cumulet.common.arm import ArmError
 from cumulet.common.config import Config
 from cumulet.common.kubernetes import Client, Informer, WorkQueue
@@ -28,6 +26,7 @@ from cumulet.node.environment import Environment
 from cumulet.node.ephemeral import EphemeralContainers
 from cumulet.node.errors import MissingError, MountError, RejectedError, UnsupportedError
 from cumulet.node.fields import Fields
+from cumulet.node.group_changes import changing_parts, keep_resources
 from cumulet.node.known_groups import Key, KnownGroups
 from cumulet.node.names import pod_dns
 from cumulet.node.ordinary_fields import ORDINARY_POD_SPEC
@@ -41,7 +40,6 @@ from cumulet.node.renewal import Renewal
 from cumulet.node.resizes import Resizes
 from cumulet.node.resource import (
     ContainerGroup,
-    GroupCredential,
     GroupProperties,
 )
 from cumulet.node.status import (
@@ -290,7 +288,7 @@ class Pods:
         uid = pod["metadata"]["uid"]
         properties = body["properties"]
         ephemeral = [item["name"] for item in properties.get("ephemeralContainers") or ()]
-        self._sent[uid] = _encoded(pod, properties["imageRegistryCredentials"], ephemeral)
+        self._sent[uid] = changing_parts(pod, properties["imageRegistryCredentials"], ephemeral)
         self._groups.add(uid, group)
         self._renewal.created(pod, versions, body["properties"])
         return group
@@ -346,13 +344,13 @@ class Pods:
         uid = pod["metadata"]["uid"]
         credentials = self._sources.credentials.of(pod).found
         ephemeral = [item["name"] for item in self.bodies.ephemeral(pod, group)]
-        encoded = _encoded(pod, credentials, ephemeral)
+        encoded = changing_parts(pod, credentials, ephemeral)
         if self._sent.get(uid) == encoded:
             return
         self._report_pull_secrets(pod)
         try:
             body = await self.bodies.of(pod, group)
-            _keep_resources(body, group)
+            keep_resources(body, group)
             await self._aci.put(group_name(pod), body)
         except (MissingError, RejectedError, UnsupportedError) as error:
             log.info("pod %s keeps its credentials: %s", pod["metadata"]["name"], error)
@@ -389,16 +387,6 @@ class Pods:
                 self._groups.pop(uid)
 
 
-def _keep_resources(body: ContainerGroup, group: ContainerGroup) -> None:
-    """Give the containers of a body the resources that they have in their group: `Resizes` alone changes those."""
-    known = {item["name"]: item["properties"] for item in group["properties"]["containers"]}
-    for item in body["properties"]["containers"]:
-        before = known.get(item["name"])
-        if before is not None and "resources" in before and "resourceRequirements" in before:
-            item["properties"]["resources"] = before["resources"]
-            item["properties"]["resourceRequirements"] = before["resourceRequirements"]
-
-
 def _key(pod: PartialObjectMetadata) -> Key:
     return pod["metadata"]["namespace"], pod["metadata"]["name"]
 
@@ -406,9 +394,3 @@ def _key(pod: PartialObjectMetadata) -> Key:
 def _was_running(pod: Pod) -> bool:
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
     return any(item.get("containerID") for item in statuses)
-
-
-def _encoded(pod: Pod, credentials: list[GroupCredential], ephemeral: list[str]) -> bytes:
-    """Return what of a group can change: its credentials, its deadline, and the names of its ephemeral containers."""
-    deadline = pod["spec"].get("activeDeadlineSeconds")
-    return msgspec.json.encode([credentials, deadline, ephemeral], order="deterministic")

@@ -22,6 +22,7 @@ from cumulet.common.egress import Exempt
 from cumulet.common.entra import Credential
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
 from cumulet.up import certificates, hosts, migration, pools
+from cumulet.up.folders import close_folders
 
 
 def install(
@@ -49,7 +50,7 @@ def install(
     """
     private_files.private_folder(data_dir)
     settings.demand_own(data_dir)
-    settings.close_folders(data_dir)
+    close_folders(data_dir)
     if kubeconfig is not None:
         load_kubeconfig(kubeconfig)  # an unusable file is reported here and not in the log of each room
     config = hosts.with_hosts(_settings(data_dir, ports or {}), with_hosts)
