@@ -145,3 +145,12 @@ printable = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size
 @example("arm", "e30.e30.e30")
 def test_no_text_is_taken_for_a_token(cloud: Cloud, room: str, token: str) -> None:
     assert ask(cloud, room, token).status == 401
+
+
+def test_a_token_that_was_accepted_expires(cloud: Cloud) -> None:
+    token = signed(cloud, "arm", exp=int(time.time()) - 28)  # clocks may differ by 30 seconds
+    assert ask(cloud, "arm", token).status == 200
+    until = time.monotonic() + 30
+    while time.monotonic() < until and (answer := ask(cloud, "arm", token)).status == 200:
+        pass
+    assert (answer.status, answer.code) == (401, "InvalidAuthenticationToken")
