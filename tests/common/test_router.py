@@ -84,9 +84,13 @@ def test_the_machine_takes_no_connection_from_the_router(config: Config) -> None
 
 
 def test_it_is_made_again_after_damage(config: Config) -> None:
-    before = state(config)
+    before, name = state(config), router.namespace_name(config)
+    known = ("neigh", "replace", "203.0.113.9", "lladdr", "0a:58:00:00:00:09", "dev", router.BRIDGE)
+    subprocess.run(["ip", "-n", name, *known], check=True)
     router.ensure(config)
     assert state(config) == before
+    # What the bridge knows of its ports stays.
+    assert [item["dst"] for item in ip("neigh", "show", "nud", "permanent", namespace=name)] == ["203.0.113.9"]
     subprocess.run(["nft", "delete", "table", "ip", router.table_name(config)], check=True)
     subprocess.run(["ip", "link", "delete", router.link_name(config)], check=True)
     router.ensure(config)

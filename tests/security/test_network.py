@@ -372,6 +372,19 @@ async def test_nothing_goes_from_port_to_port_and_no_options_go_anywhere(door: F
         assert not [frame for frame in received_before(receiver, last) if lost in frame]
 
 
+async def test_nobody_overhears_what_is_for_another(door: FrontDoor, room: RoomProcess) -> None:
+    config = room.config
+    made = [await serving(door, subnetIds=network("heard")) for _ in range(2)]
+    nobody = str(ipaddress.ip_network(config.pod_cidr)[-2])
+    (peer_space, peer), (_, other_one) = [namespace_of(config, address(item)) for item in made]
+    last = uuid.uuid4().bytes
+    with packets("eth0", peer_space) as receiver, socket.socket(type=socket.SOCK_DGRAM) as machine:
+        for target in (other_one.address, nobody, peer.address):
+            machine.sendto(last if target == peer.address else b"secret", (target, 9))
+        # Nor does the router ask everybody who has an address.
+        assert {frame[:6] for frame in received_before(receiver, last)} <= {peer.mac}
+
+
 async def test_the_router_does_not_carry_from_one_network_to_another(door: FrontDoor, room: RoomProcess) -> None:
     config = room.config
     made = [await serving(door, subnetIds=network(name)) for name in ("left", "right")]

@@ -14,9 +14,9 @@ from types import TracebackType
 #: Families of netlink.
 ROUTE, NETFILTER = 0, 12
 
-#: Flags of a message: `NLM_F_REQUEST | NLM_F_ACK`, and those of one that creates what must not exist yet.
+#: Flags of a message: `NLM_F_REQUEST | NLM_F_ACK`, and those of one that creates something, new or in place of another.
 _ACKNOWLEDGED = 0x1 | 0x4
-CREATE, EXCLUSIVE = 0x400, 0x200
+CREATE, EXCLUSIVE, REPLACE = 0x400, 0x200, 0x100
 
 _ERROR = 2
 #: The flag of an attribute that consists of attributes.

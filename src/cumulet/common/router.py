@@ -138,8 +138,9 @@ def ensure(config: Config) -> None:
         commands = [] if BRIDGE in links else [f"link add {BRIDGE} type bridge forward_delay 0"]
         commands += [
             "link set lo up",
-            # Otherwise a bridge has the lowest address of its ports, which changes.
-            f"link set {BRIDGE} addrgenmode none address {mac_address(own)} up",
+            # Otherwise a bridge has the lowest address of its ports, which changes. Setting it again forgets all neighbours.
+            *([] if links.get(BRIDGE) == mac_address(own) else [f"link set {BRIDGE} address {mac_address(own)}"]),
+            f"link set {BRIDGE} addrgenmode none up",
             f"addr replace {own}/32 dev {BRIDGE}",
             f"addr replace {METADATA}/32 dev {BRIDGE}",
             f"route replace {config.pod_cidr} dev {BRIDGE} scope link src {own}",
@@ -268,9 +269,10 @@ def _set() -> None:
             path.write_text(value)
 
 
-def _links(namespace: str) -> set[str]:
+def _links(namespace: str) -> dict[str, str]:
+    """Return the links of a namespace with their MAC addresses."""
     listed = json.loads(_ip("-json link show", namespace, batch=False))
-    return {link["ifname"] for link in listed}
+    return {link["ifname"]: link.get("address", "") for link in listed}
 
 
 def _delete_link(link: str) -> bool:

@@ -193,6 +193,10 @@ table {switch} {{
   chain passing {{
     type filter hook forward priority 0; policy drop;
   }}
+  chain leaving {{
+    type filter hook output priority 0; policy accept;
+    ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop comment "to everybody, such as a question who has an address"
+  }}
 }}
 add table {route}
 delete table {route}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -12,10 +13,12 @@ import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
+from cumulet.common import router
 from cumulet.common.namespaces import NAMESPACES, inside
-from cumulet.common.netlink import CREATE, EXCLUSIVE, Netlink, attribute, nested, number, text
+from cumulet.common.netlink import CREATE, EXCLUSIVE, REPLACE, Netlink, attribute, nested, number, text
 from cumulet.instances.sandbox import syscalls
 
 #: The name of a group's end of its link, as in Kubernetes and ACI.
@@ -35,6 +38,13 @@ _KIND_NAME, _KIND_DATA, _PORT_NAME, _PORT_DATA = 1, 2, 4, 5
 _PEER, _ISOLATED, _ADDRESSES_BY, _BY_NOBODY = 1, 33, 8, b"\1"
 _OWN, _LOCAL, _GATEWAY, _LINK = 1, 2, 5, 4
 _MAIN, _STATIC, _UNICAST, _ON_LINK = 254, 4, 1, 4
+#: What a port does not do: learn, and get frames for unknown addresses, groups and everybody.
+_LEARNING_AND_FLOODS = (8, 9, 27, 30)
+_NEW_NEIGHBOUR, _DELETE_NEIGHBOUR, _NEIGHBOUR_MESSAGE = 28, 29, struct.Struct("=BxxxiHBB")
+_NEIGHBOUR_ADDRESS, _NEIGHBOUR_MAC = 1, 2
+_PERMANENT, _NO_ARP, _OF_BRIDGE = 0x80, 0x40, 4
+#: `AF_BRIDGE`.
+_BRIDGES = 7
 #: `SIOCGIFADDR`.
 _GET_ADDRESS = 0x8915
 
@@ -63,49 +73,56 @@ def delete_namespace(name: str) -> bool:
     return existed
 
 
-def plug(router: str, bridge: str, port: str, namespace: Path, mac: str) -> None:
-    """Make a link between a namespace and a bridge of the router. Raises `OSError`.
+def plug(space: str, bridge: str, port: str, namespace: Path, address: ipaddress.IPv4Address) -> None:
+    """Make a link between a namespace and a bridge of the router, which is the namespace `space`. Raises `OSError`.
 
-    Isolated ports of a bridge do not reach each other, even without rules. IPv6 has no address, so it does not leave.
+    Isolated ports of a bridge do not reach each other, even without rules. The bridge learns nothing from them: it knows the
+    one MAC address of each port, and sends a port no frame for another. IPv6 has no address, so it does not leave.
     """
+    mac = _mac(address)
     descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
 
     def make() -> None:
         peer = (
             _LINK_MESSAGE.pack(0, 0, 0, 0, 0)
             + text(_NAME, OWN_END)
-            + attribute(_MAC, bytes.fromhex(mac.replace(":", "")))
+            + attribute(_MAC, mac)
             + number(_IN_NAMESPACE, descriptor)
         )
         kind = nested(_KIND, text(_KIND_NAME, "veth"), nested(_KIND_DATA, attribute(_PEER, peer)))
-        isolated = nested(_KIND, text(_PORT_NAME, "bridge"), nested(_PORT_DATA, attribute(_ISOLATED, b"\1")))
-        name, master = text(_NAME, port), number(_MASTER, socket.if_nametoindex(bridge))
+        flags = [attribute(_ISOLATED, b"\1"), *(attribute(kind, b"\0") for kind in _LEARNING_AND_FLOODS)]
+        isolated = nested(_KIND, text(_PORT_NAME, "bridge"), nested(_PORT_DATA, *flags))
+        own = socket.if_nametoindex(bridge)
+        name, master = text(_NAME, port), number(_MASTER, own)
         with Netlink() as kernel:
             down = _LINK_MESSAGE.pack(0, 0, 0, 0, _UP)
             kernel.call(_NEW_LINK, down + name + master + kind, CREATE | EXCLUSIVE)
             kernel.call(_NEW_LINK, _LINK_MESSAGE.pack(0, 0, 0, 0, 0) + name + isolated)
-            _refuse_ipv6(kernel, socket.if_nametoindex(port))
+            index = socket.if_nametoindex(port)
+            _refuse_ipv6(kernel, index)
+            at_port = _NEIGHBOUR_MESSAGE.pack(_BRIDGES, index, _NO_ARP, _OF_BRIDGE, 0)
+            kernel.call(_NEW_NEIGHBOUR, at_port + attribute(_NEIGHBOUR_MAC, mac), CREATE | REPLACE)
+            _add_neighbour(kernel, own, address)
             kernel.call(_NEW_LINK, _LINK_MESSAGE.pack(0, 0, 0, _UP, _UP) + name)
 
     try:
-        inside(router, make)
+        inside(space, make)
     finally:
         os.close(descriptor)
 
 
-def unplug(router: str, port: str) -> None:
-    """Delete a link by its port at the router, if it exists. Raises `OSError`."""
+def unplug(space: str, bridge: str, port: str, address: ipaddress.IPv4Address) -> None:
+    """Delete a link by its port at the router, and what the router knows of its address, if they exist. Raises `OSError`."""
 
     def delete() -> None:
         with Netlink() as kernel:
-            kernel.call(_DELETE_LINK, _LINK_MESSAGE.pack(0, 0, 0, 0, 0) + text(_NAME, port))
+            with _absence():
+                kernel.call(_DELETE_LINK, _LINK_MESSAGE.pack(0, 0, 0, 0, 0) + text(_NAME, port))
+            of_bridge = _NEIGHBOUR_MESSAGE.pack(socket.AF_INET, socket.if_nametoindex(bridge), 0, 0, 0)
+            kernel.call(_DELETE_NEIGHBOUR, of_bridge + attribute(_NEIGHBOUR_ADDRESS, address.packed))
 
-    try:
-        inside(router, delete)
-    except OSError as error:
-        # Neither the link nor the router exists.
-        if error.errno not in (errno.ENODEV, errno.ENOENT):
-            raise
+    with _absence():
+        inside(space, delete)
 
 
 def configure(namespace: Path, address: ipaddress.IPv4Address, gateway: ipaddress.IPv4Address) -> None:
@@ -122,11 +139,12 @@ def configure(namespace: Path, address: ipaddress.IPv4Address, gateway: ipaddres
             route = _ROUTE_MESSAGE.pack(socket.AF_INET, 0, 0, 0, _MAIN, _STATIC, 0, _UNICAST, _ON_LINK)
             through = attribute(_GATEWAY, gateway.packed) + number(_LINK, link)
             kernel.call(_NEW_ROUTE, route + through, CREATE | EXCLUSIVE)
+            _add_neighbour(kernel, link, gateway)
 
     inside(namespace, make)
 
 
-def is_plugged(router: str, port: str, namespace: Path, address: ipaddress.IPv4Address) -> bool:
+def is_plugged(space: str, port: str, namespace: Path, address: ipaddress.IPv4Address) -> bool:
     """Return whether a namespace has its address, and the router the port of its link."""
 
     def own_address() -> bytes:
@@ -135,10 +153,31 @@ def is_plugged(router: str, port: str, namespace: Path, address: ipaddress.IPv4A
             return fcntl.ioctl(asking, _GET_ADDRESS, asked)[20:24]
 
     try:
-        inside(router, lambda: socket.if_nametoindex(port))
+        inside(space, lambda: socket.if_nametoindex(port))
         return inside(namespace, own_address) == address.packed
     except OSError:
         return False
+
+
+def _add_neighbour(kernel: Netlink, link: int, address: ipaddress.IPv4Address) -> None:
+    """Tell a link the MAC address of an address for good: nobody is asked, and the kernel's limit of neighbours does not count."""
+    message = _NEIGHBOUR_MESSAGE.pack(socket.AF_INET, link, _PERMANENT, 0, 0)
+    known = attribute(_NEIGHBOUR_ADDRESS, address.packed) + attribute(_NEIGHBOUR_MAC, _mac(address))
+    kernel.call(_NEW_NEIGHBOUR, message + known, CREATE | REPLACE)
+
+
+def _mac(address: ipaddress.IPv4Address) -> bytes:
+    return bytes.fromhex(router.mac_address(address).replace(":", ""))
+
+
+@contextlib.contextmanager
+def _absence() -> Iterator[None]:
+    """Pass over that a link, an entry or the router does not exist."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENODEV, errno.ENOENT):
+            raise
 
 
 def _refuse_ipv6(kernel: Netlink, link: int) -> None:

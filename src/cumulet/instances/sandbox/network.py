@@ -100,7 +100,7 @@ class Network:
 
     def _make(self, name: str, port: str, own: ipaddress.IPv4Address, pid: int) -> None:
         path = links.make_namespace(name, pid)
-        links.plug(self._router, router.BRIDGE, port, path, router.mac_address(own))
+        links.plug(self._router, router.BRIDGE, port, path, own)
         links.configure(path, own, router.gateway(self._config))
 
     async def admit(self, address: str, doors: Iterable[Door]) -> None:
@@ -119,7 +119,7 @@ class Network:
     async def _delete(self, name: str, address: ipaddress.IPv4Address) -> None:
         def delete() -> None:
             # The kernel removes the content of a namespace some time after its name is gone.
-            links.unplug(self._router, names.port_name(self._config, address))
+            links.unplug(self._router, router.BRIDGE, names.port_name(self._config, address), address)
             if links.delete_namespace(name):
                 with contextlib.suppress(FileNotFoundError):  # there is no router
                     conntrack.forget(self._router, address)
