@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from cumulet.common import config as settings
-from cumulet.common.doors import door
+from cumulet.common.doors import METADATA, api_server, door
 from tests.cases.azure import AzureClient, container_group
 from tests.cases.path import LOGIN_SERVER, ThePath, pod
 from tests.cases.python_image import python_layers
@@ -51,6 +51,19 @@ request = urllib.request.Request(os.environ["ARM"], headers={"Authorization": "B
 with urllib.request.urlopen(request) as answer:
     found["groups"] = [item["name"] for item in json.load(answer)["value"]]
 print(json.dumps(found), flush=True)
+"""
+
+#: Prints which addresses accept a connection; packets to the others are dropped.
+REACHED = """
+import json, socket, sys
+found = {}
+for name, place in json.loads(sys.argv[1]).items():
+    try:
+        socket.create_connection(tuple(place), 5).close()
+        found[name] = True
+    except TimeoutError:
+        found[name] = False
+print(json.dumps(found))
 """
 
 
@@ -155,3 +168,19 @@ def test_workload_identity_of_a_pod(
     assert {claims(token)["oid"] for token in found.values()} == {mine["principalId"]}
     assert len(found) == 3
     path.kubectl("delete", "pod", "federated", "--wait=false")
+
+
+def test_a_pod_without_an_identity_reaches_no_door_of_identities(path: ThePath, image: str) -> None:
+    config = settings.load(path.installation.data_dir)
+    doors = {
+        "api": api_server(config),
+        "identity": door(config, "identity"),
+        "arm": door(config, "arm"),
+        "metadata": METADATA,
+    }
+    places = {name: (address.host, address.port) for name, address in doors.items()}
+    command = ["python3", "-c", REACHED, json.dumps(places)]
+    path.apply(pod("nobody", [{"name": "main", "image": image, "command": command}], restartPolicy="Never"))
+    found = json.loads(path.output("nobody"))
+    assert found == {"api": True, "identity": False, "arm": False, "metadata": True}
+    path.kubectl("delete", "pod", "nobody", "--wait=false")
