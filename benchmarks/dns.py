@@ -96,7 +96,7 @@ class _Measured(NamedTuple):
     lost: float
 
 
-def _measure(port: int, questions: Path, seconds: int) -> _Measured:
+def _measure(port: int, questions: Path, extent: list[str]) -> _Measured:
     """Ask on the other processor."""
     command = [
         "dnsperf",
@@ -106,8 +106,7 @@ def _measure(port: int, questions: Path, seconds: int) -> _Measured:
         str(port),
         "-d",
         str(questions),
-        "-l",
-        str(seconds),
+        *extent,
         "-c",
         "8",
         "-q",
@@ -148,9 +147,10 @@ def main() -> None:
         try:
             questions = Path(folder) / "questions"
             questions.write_text(_questions(given.services, given.names))
-            for what in ("first", "then"):
+            # Each question once, and then again and again.
+            for what, extent in (("first", ["-n", "1"]), ("then", ["-l", str(given.seconds)])):
                 before = _processor_time(server)
-                measured = _measure(port, questions, given.seconds)
+                measured = _measure(port, questions, extent)
                 rate = measured.answers / (_processor_time(server) - before)
                 print(
                     f"{given.services} Services, {given.names} names, {what}: {measured.rate:,.0f} queries/s, "
