@@ -62,6 +62,10 @@ class TableWatch:
                 elif name == self._name and kind == _NEW_TABLE:
                     self._missing.discard(family)
 
+    def found(self) -> None:
+        """Take note that all tables are there, as somebody has looked."""
+        self._missing.clear()
+
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
@@ -70,8 +74,16 @@ class TableWatch:
 class TableKeeper:
     """Loads watched tables again when they are missing, until `close`; `load` runs under `lock`, as every other change does."""
 
-    def __init__(self, watch: TableWatch, lock: asyncio.Lock, load: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        watch: TableWatch,
+        lock: asyncio.Lock,
+        load: Callable[[], Awaitable[None]],
+        is_there: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """With `is_there`, that is asked first: a table whose load makes more events than the kernel keeps may be there."""
         self._watch = watch
+        self._is_there = is_there
         self._lock = lock
         self._load = load
         self._restoring: asyncio.Task[None] | None = None
@@ -93,6 +105,9 @@ class TableKeeper:
         async with self._lock:
             # A replacement by this process removes the table for a moment, too.
             if not self._watch.take():
+                return
+            if self._is_there is not None and await self._is_there():
+                self._watch.found()
                 return
             log.warning("another program removed the tables %s: loading them again", self._watch.name)
             try:

@@ -56,7 +56,7 @@ class Writer:
             self._router = stack.enter_context(Nftables(self._namespace))
             self._machine = stack.enter_context(Nftables())
             watched = inside(self._namespace, lambda: TableWatch(NAME, (IPV4,)))
-            stack.callback(TableKeeper(watched, self._lock, self._write_whole).close)
+            stack.callback(TableKeeper(watched, self._lock, self._write_whole, self._is_there).close)
             local = TableWatch(router.clients_table_name(self._config), (IPV4,))
             stack.callback(TableKeeper(local, self._lock, self._write_machine).close)
             self._open = stack.pop_all()
@@ -104,6 +104,10 @@ class Writer:
                 self._failed.append(whole)
         await whole()
         self._failed.remove(whole)
+
+    async def _is_there(self) -> bool:
+        tables = [item["table"]["name"] for item in await self._router.listing("tables ip") if "table" in item]
+        return NAME in tables
 
     async def _write_whole(self) -> None:
         try:
