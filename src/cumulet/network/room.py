@@ -28,10 +28,15 @@ PARTS: Sequence[Callable[[Cluster], AbstractAsyncContextManager[None]]] = (
 
 
 async def serve(room: Room) -> None:
-    """Run the network until the room is stopped."""
+    """Run the network until the room is stopped. It is ready once every part serves."""
+    waiting = [part.__module__.split(".")[-2] for part in PARTS]
+
+    def starting() -> str | None:
+        return f"starting: {', '.join(waiting)}" if waiting else None
+
     async with client_of(room) as client, task_set() as tasks:
         cluster = Cluster.watched_by(client, room.config, tasks, room.doors)
-        async with room.serving(health_app(cluster.informers)):
+        async with room.serving(health_app(cluster.informers, starting)):
             room.ready()
             tasks.start_essential(cluster.events.run(), "events")
             await run_informers(cluster.informers, tasks, room.stopping)
@@ -39,4 +44,5 @@ async def serve(room: Room) -> None:
                 if not room.stopping.is_set():
                     for part in PARTS:
                         await parts.enter_async_context(part(cluster))
+                        waiting.pop(0)
                 await room.stopping.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -30,12 +30,17 @@ async def client_of(room: Room, user: str | None = None) -> AsyncIterator[Client
         yield client
 
 
-def health_app(informers: Sequence[AnyInformer]) -> web.Application:
-    """The endpoints of health and metrics. The room is ready once every informer has its first list."""
+def health_app(
+    informers: Sequence[AnyInformer], starting: Callable[[], str | None] = lambda: None
+) -> web.Application:
+    """The endpoints of health and metrics. The room is ready once every informer has its first list and nothing is `starting`.
+
+    `starting` returns what the room still waits for, or `None`.
+    """
 
     def unready() -> str | None:
         waiting = [informer.resource.plural for informer in informers if not informer.synced.is_set()]
-        return f"waiting for {', '.join(waiting)}" if waiting else None
+        return f"waiting for {', '.join(waiting)}" if waiting else starting()
 
     app = web.Application()
     app.add_routes(health_routes(CollectorRegistry(), unready))
