@@ -67,8 +67,12 @@ class Cloud:
         self._listeners = {name: self._listen(name) for name in names}
         self._running: dict[RoomName, int] = {}
         self._connections: dict[object, Connections] = {}
-        for name in self._listeners:
-            self.start(name)
+        try:
+            for name in self._listeners:
+                self.start(name)
+        except BaseException:
+            self.close()
+            raise
 
     def _listen(self, name: RoomName) -> list[socket.socket]:
         return [listen(address) for address in self.config.listening(name)]

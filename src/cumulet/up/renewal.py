@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import datetime as dt
 import logging
+import math
 import os
 import signal
 from typing import NoReturn
@@ -53,8 +54,9 @@ class Timer:
         return self._descriptor
 
     def set(self, moment: dt.datetime) -> None:
-        """Set the time. If it has passed, the descriptor is readable at once. Raises `OSError`."""
-        spec = _Spec(0, 0, max(int(moment.timestamp()), 1), 0)
+        """Set the time, to the second after it. If it has passed, the descriptor is readable at once. Raises `OSError`."""
+        # A timer that fires before the moment would find nothing due.
+        spec = _Spec(0, 0, max(math.ceil(moment.timestamp()), 1), 0)
         if self._libc.timerfd_settime(self._descriptor, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None) < 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
