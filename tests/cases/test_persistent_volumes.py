@@ -78,10 +78,10 @@ def test_the_virtual_node_says_that_it_has_no_persistent_volumes(path: ThePath) 
 
 
 def test_a_disk_has_one_node_at_a_time(path: ThePath) -> None:
-    path.apply(claim("shared", accessModes=["ReadWriteMany"]), mounting("many", "true", "shared", **ORDINARY))
+    path.apply(claim("shared", accessModes=["ReadWriteMany"]), mounting("many-nodes", "true", "shared", **ORDINARY))
     assert "access mode ReadWriteMany" in path.events("shared", "ProvisioningFailed")
-    assert "PVC default/shared is not bound" in path.events("many", "FailedMount")
-    path.kubectl("delete", "pod/many", "pvc/shared")
+    assert "PVC default/shared is not bound" in path.events("many-nodes", "FailedMount")
+    path.kubectl("delete", "pod/many-nodes", "pvc/shared")
 
 
 def test_an_ephemeral_volume_goes_with_its_pod(path: ThePath) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from cumulet.common import router
 from cumulet.common.config import DEFAULT_PORTS, Config
-from cumulet.common.namespaces import inside
+from cumulet.common.namespaces import NAMESPACES, inside
 from cumulet.common.nftables import Nftables
+from cumulet.instances.sandbox import links
 from cumulet.instances.sandbox.firewall import Member, group_rules
 from cumulet.instances.sandbox.names import port_name
 from cumulet.network.policy.rules import Places
@@ -80,19 +81,9 @@ class Lab:
         name, link = self.pod_namespace(address), self.links[address]
         _ip(f"netns add {name}")
         stack.callback(_ip, f"netns delete {name}")
-        mac = router.mac_address(ipaddress.IPv4Address(address))
-        _ip(
-            f"link add {link} type veth peer name eth0 address {mac} netns {name}\n"
-            f"link set {link} addrgenmode none master {router.BRIDGE}\n"
-            f"link set {link} type bridge_slave isolated on\n"
-            f"link set {link} up",
-            self.namespace,
-        )
-        _ip(
-            f"link set lo up\naddr add {address}/32 dev eth0\nlink set eth0 addrgenmode none up\n"
-            f"route add {self.gateway} dev eth0 scope link\nroute add default via {self.gateway}",
-            name,
-        )
+        own = ipaddress.IPv4Address(address)
+        links.plug(self.namespace, router.BRIDGE, link, NAMESPACES / name, own)
+        links.configure(NAMESPACES / name, own, router.gateway(self.config))
         self._raw[address] = stack.enter_context(inside(name, _sender))
         self._taps[address] = stack.enter_context(inside(name, lambda: _tap("eth0")))
 

@@ -209,10 +209,10 @@ def test_a_loopback_range_of_external_addresses_is_for_the_machine(
     services: Services, pods: Pods, client: Client, machine: Client, networked: Cloud
 ) -> None:
     loopback = f"127.{random.randrange(64, 128)}.{random.randrange(256)}.0/24"
-    with (
-        networked.changed("balancer", external_cidr=loopback),
-        networked.changed("network", external_cidr=loopback),
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.callback(networked.kill, "network")  # last, with the settings of before
+        stack.enter_context(networked.changed("balancer", external_cidr=loopback))
+        networked.kill("network")
         services.make("web", type="LoadBalancer")
         external = services.external("web")
         services.slice("web", pods["one"].address)

@@ -16,7 +16,14 @@ from tests.kube.conftest import Server
 
 _SCRIPTS = Path(__file__).parents[3] / "scripts"
 #: Roles that this project adds to those of Kubernetes.
-_ADDED = {"system:cloud-controller-manager", "virtual-kubelet", "cumulet:controllers"}
+_ADDED = {
+    "csi-azuredisk-controller",
+    "cumulet:controllers",
+    "cumulet:network",
+    "cumulet:oidc-issuer",
+    "system:cloud-controller-manager",
+    "virtual-kubelet",
+}
 
 #: Types with the names of published ones, so that the table has them, and with fields of all forms.
 _GO = """package v1
