@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from cumulet.common import tls
+from cumulet.common import router, tls
 from cumulet.common.config import DEFAULT_PORTS, Address, Config, RoomName
 from cumulet.common.egress import Exempt
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, Credential, read_credential
@@ -180,6 +180,8 @@ class Cloud:
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.close()
+        if os.geteuid() == 0:
+            router.remove(self.config)  # which the rooms instances and network make
 
     def call(
         self,

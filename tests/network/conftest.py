@@ -74,7 +74,6 @@ def networked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         yield made
     finally:
         made.close()
-        router.remove(made.config)
 
 
 @pytest.fixture(scope="module")
