@@ -277,9 +277,15 @@ def _links(namespace: str) -> dict[str, str]:
 
 def _delete_link(link: str) -> bool:
     """Delete a link of the machine, if there is one; return whether there was."""
-    if not Path(f"/sys/class/net/{link}").exists():
+    path = Path(f"/sys/class/net/{link}")
+    if not path.exists():
         return False
-    _ip(f"link delete {link}")
+    try:
+        _ip(f"link delete {link}")
+    except RouterError:
+        if path.exists():
+            raise
+        # It went with the namespace of its other end, which the kernel takes down some time after its name.
     return True
 
 
