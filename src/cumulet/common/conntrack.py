@@ -35,6 +35,19 @@ def forget(namespace: str | None, address: ipaddress.IPv4Address) -> None:
     inside(namespace, lambda: _forget(address))
 
 
+def delete(kernel: Netlink, wanted: bytes) -> None:
+    """Forget the IPv4 connections that attributes select, if there are any, by a connection of the family `NETFILTER`.
+
+    A kernel before Linux 5.8 cannot select connections, and keeps them until they time out. Raises `OSError`.
+    """
+    with contextlib.suppress(FileNotFoundError):  # there was none
+        try:
+            kernel.call(_DELETE, _IPV4 + wanted)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+
+
 def tracks_sctp() -> bool:
     """Return whether the kernel tracks connections of SCTP, so that it can translate their addresses."""
     return _SCTP.exists()
@@ -47,9 +60,4 @@ def _forget(address: ipaddress.IPv4Address) -> None:
             other = next(kind for kind in _FILTERS.values() if kind != filter_kind)
             flags = (attribute(filter_kind, struct.pack("=I", _BY_SOURCE)), attribute(other, struct.pack("=I", 0)))
             wanted = nested(tuple_kind, source) + nested(_FILTER, *flags)
-            with contextlib.suppress(FileNotFoundError):  # there was none
-                try:
-                    kernel.call(_DELETE, _IPV4 + wanted)
-                except OSError as error:
-                    if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                        raise
+            delete(kernel, wanted)

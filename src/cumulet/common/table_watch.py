@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Collection, Iterator
 
+from cumulet.common.netlink import NETFILTER, attributes, messages
 from cumulet.common.nftables import NftablesError
 
 log = logging.getLogger(__name__)
@@ -17,12 +17,12 @@ log = logging.getLogger(__name__)
 #: Families of tables, as the kernel numbers them.
 IPV4, BRIDGE = 2, 7
 
-_NETLINK_NETFILTER, _GROUP_NFTABLES = 12, 7
+_GROUP_NFTABLES = 7
 _SUBSYSTEM = 10 << 8
 _NEW_TABLE, _DELETE_TABLE = _SUBSYSTEM | 0, _SUBSYSTEM | 2
 _TABLE_NAME = 1
-#: `nlmsghdr`, `nfgenmsg` and `nlattr`.
-_HEAD, _GENERIC, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BBH"), struct.Struct("=HH")
+#: `nfgenmsg`.
+_GENERIC = struct.Struct("=BBH")
 
 
 class TableWatch:
@@ -36,7 +36,7 @@ class TableWatch:
         self._name = name.encode()
         self._families = families
         self._missing: set[int] = set()
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER)
         self._socket.setblocking(False)
         self._socket.bind((0, 1 << (_GROUP_NFTABLES - 1)))
 
@@ -117,22 +117,9 @@ class TableKeeper:
 
 
 def _events(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield the type, the family and the table name of each message."""
-    at = 0
-    with contextlib.suppress(struct.error):
-        while at + _HEAD.size <= len(data):
-            length, kind, *_ = _HEAD.unpack_from(data, at)
-            if kind in (_NEW_TABLE, _DELETE_TABLE):
-                family, *_ = _GENERIC.unpack_from(data, at + _HEAD.size)
-                yield kind, family, _table(data[at + _HEAD.size + _GENERIC.size : at + length])
-            at += max((length + 3) & ~3, _HEAD.size)
-
-
-def _table(attributes: bytes) -> bytes:
-    at = 0
-    while at + _ATTRIBUTE.size <= len(attributes):
-        length, kind = _ATTRIBUTE.unpack_from(attributes, at)
-        if kind == _TABLE_NAME:
-            return attributes[at + _ATTRIBUTE.size : at + length].rstrip(b"\0")
-        at += max((length + 3) & ~3, _ATTRIBUTE.size)
-    return b""
+    """Yield the type, the family and the table name of each message about a table."""
+    for kind, _, content in messages(data):
+        if kind in (_NEW_TABLE, _DELETE_TABLE) and len(content) >= _GENERIC.size:
+            family, *_ = _GENERIC.unpack_from(content)
+            names = (value for attribute, value in attributes(content[_GENERIC.size :]) if attribute == _TABLE_NAME)
+            yield kind, family, next(names, b"").rstrip(b"\0")

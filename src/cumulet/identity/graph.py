@@ -31,6 +31,7 @@ from cumulet.identity.graph_objects import (
     PasswordCredentialRequest,
     RemovePasswordRequest,
     ServicePrincipalRequest,
+    not_found,
 )
 from cumulet.identity.signing_keys import SigningKeys
 from cumulet.identity.store import Application, Directory, Principal
@@ -296,7 +297,7 @@ class Graph:
         try:
             await self._directory.add(secret)
         except sqlite3.IntegrityError:
-            raise _not_found(item.id) from None  # another request has deleted it
+            raise not_found(item.id) from None  # another request has deleted it
         return json_response(graph_objects.show_secret(secret, text))
 
     async def _remove_password(self, item: Item, request: web.Request) -> web.Response:
@@ -319,7 +320,7 @@ def _one(find: _Find, request: web.Request) -> Item:
     value = request.match_info["app_id" if by_app_id else "id"]
     items = find("app_id" if by_app_id else "id", fold(value))
     if not items:
-        raise _not_found(value)
+        raise not_found(value)
     return items[0]
 
 
@@ -330,14 +331,6 @@ def _selected(shown: DirectoryObject, request: web.Request) -> DirectoryObject |
     names = {fold(name.strip()) for name in request.query["$select"].split(",")} | {"id"}
     properties: dict[str, object] = msgspec.to_builtins(shown)
     return {name: value for name, value in properties.items() if fold(name) in names}
-
-
-def _not_found(value: str) -> ArmError:
-    return ArmError(
-        404,
-        "Request_ResourceNotFound",
-        f"Resource '{value[:100]}' does not exist or one of its queried reference-property objects are not present.",
-    )
 
 
 def _denied() -> ArmError:

@@ -12,6 +12,7 @@ from aiohttp import web
 from cumulet.common.arm import ArmError, json_response, read_body
 from cumulet.common.ascii import fold
 from cumulet.identity import federated_credential_checks as checks
+from cumulet.identity.graph_objects import not_found
 from cumulet.identity.store import Application, Directory, FederatedCredential
 
 _APPLICATIONS = ("/v1.0/applications/{id}", "/v1.0/applications(appId='{app_id}')")
@@ -160,7 +161,7 @@ class ApplicationCredentials:
         value = request.match_info[column]
         found = self._directory.applications(column, fold(value))
         if not found:
-            raise _not_found(value)
+            raise not_found(value)
         return found[0]
 
     def _credential(self, request: web.Request) -> FederatedCredential:
@@ -169,7 +170,7 @@ class ApplicationCredentials:
         for item in self._directory.federated_credentials(self._application(request).app_id):
             if fold(key) in (item.id, fold(item.name)):
                 return item
-        raise _not_found(key)
+        raise not_found(key)
 
 
 def _show(credential: FederatedCredential) -> FederatedIdentityCredential:
@@ -180,14 +181,6 @@ def _show(credential: FederatedCredential) -> FederatedIdentityCredential:
         credential.subject,
         credential.description,
         [credential.audience],
-    )
-
-
-def _not_found(value: str) -> ArmError:
-    return ArmError(
-        404,
-        "Request_ResourceNotFound",
-        f"Resource '{value[:100]}' does not exist or one of its queried reference-property objects are not present.",
     )
 
 

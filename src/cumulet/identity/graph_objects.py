@@ -294,3 +294,12 @@ def _certificate(key: str, key_id: str, application_id: str, principal_id: str |
 
 def _bad(message: str) -> ArmError:
     return ArmError(400, "Request_BadRequest", message)
+
+
+def not_found(value: str) -> ArmError:
+    """Return the error 404 for an id, or another key, that no object has."""
+    return ArmError(
+        404,
+        "Request_ResourceNotFound",
+        f"Resource '{value[:100]}' does not exist or one of its queried reference-property objects are not present.",
+    )

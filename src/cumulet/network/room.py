@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 from cumulet.common.kubernetes.component import client_of, health_app, run_informers
@@ -20,16 +20,16 @@ from cumulet.network.policy import controller as policies
 from cumulet.network.services import controller as services
 
 #: The parts, in the order of their start: what restricts pods comes first, and names last.
-PARTS: Sequence[Callable[[Cluster], AbstractAsyncContextManager[None]]] = (
-    policies.running,
-    services.running,
-    dns.running,
-)
+PARTS: Mapping[str, Callable[[Cluster], AbstractAsyncContextManager[None]]] = {
+    "policies": policies.running,
+    "services": services.running,
+    "dns": dns.running,
+}
 
 
 async def serve(room: Room) -> None:
     """Run the network until the room is stopped. It is ready once every part serves."""
-    waiting = [part.__module__.split(".")[-2] for part in PARTS]
+    waiting = [*PARTS]
 
     def starting() -> str | None:
         return f"starting: {', '.join(waiting)}" if waiting else None
@@ -42,7 +42,7 @@ async def serve(room: Room) -> None:
             await run_informers(cluster.informers, tasks, room.stopping)
             async with contextlib.AsyncExitStack() as parts:
                 if not room.stopping.is_set():
-                    for part in PARTS:
+                    for name, part in PARTS.items():
                         await parts.enter_async_context(part(cluster))
-                        waiting.pop(0)
+                        waiting.remove(name)
                 await room.stopping.wait()

@@ -16,7 +16,7 @@ import aiohttp
 from cumulet.common.arm import ArmClient, ArmError
 from cumulet.common.ascii import fold
 from cumulet.common.config import Config
-from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError, WorkQueue
+from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES
 from cumulet.common.kubernetes.objects import (
     PersistentVolume,
@@ -165,13 +165,10 @@ class Provisioner:
                 raise
         kept = [item for item in volume["metadata"].get("finalizers") or () if item != _FINALIZER]
         metadata = {"resourceVersion": volume["metadata"]["resourceVersion"], "finalizers": kept or None}
-        try:
+        with suppress_stale():
             await self._client.patch(PERSISTENTVOLUMES, name, {"metadata": metadata})
             if not volume["metadata"].get("deletionTimestamp"):
                 await self._client.delete(PERSISTENTVOLUMES, name, uid=volume["metadata"]["uid"])
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
     async def _grow(self, claim: PersistentVolumeClaim, volume: PersistentVolume) -> None:
         """Grow the disk of a bound claim that requests more than it has, while containers use it."""

@@ -7,16 +7,15 @@ once the rooms run, as when AKS scales a pool down ("Scale the node count in an 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
 from cumulet.common import config as settings
 from cumulet.common.config import POOL_LIMIT, Address, Config, ConfigError, PoolNode
-from cumulet.common.kubernetes import Client, KubernetesError
+from cumulet.common.kubernetes import Client, KubernetesError, suppress_stale
 from cumulet.common.kubernetes.client import NODES, PODS
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
 from cumulet.common.kubernetes.objects import Pod
@@ -86,7 +85,7 @@ async def scale_down(config: Config, report: Callable[[str], None]) -> Config:
 async def _remove(client: Client, name: str) -> None:
     """Cordon, drain and delete a node, and the pods of daemon sets, which end with it."""
     until = time.monotonic() + _DRAIN_LIMIT
-    with _unless_gone():
+    with suppress_stale():
         await client.patch(NODES, name, {"spec": {"unschedulable": True}})
     tried: dict[str, float] = {}
     while pods := [pod for pod in await _pods(client, name, until) if not _stays(pod)]:
@@ -94,26 +93,16 @@ async def _remove(client: Client, name: str) -> None:
             if not pod["metadata"].get("deletionTimestamp") and _is_due(tried, pod["metadata"]["uid"]):
                 await _evict(client, pod)
         await asyncio.sleep(_LOOK)
-    with _unless_gone():
+    with suppress_stale():
         await client.delete(NODES, name)
     # The kubelet still runs, and ends them. A daemon set makes none anew, as there is no such node.
     while pods := await _pods(client, name, until):
         for pod in pods:
             metadata = pod["metadata"]
             if not metadata.get("deletionTimestamp"):
-                with _unless_gone():
+                with suppress_stale():
                     await client.delete(PODS, metadata["name"], metadata["namespace"], uid=metadata["uid"])
         await asyncio.sleep(_LOOK)
-
-
-@contextlib.contextmanager
-def _unless_gone() -> Iterator[None]:
-    """Do what needs an object that an earlier start, or another client, may have deleted."""
-    try:
-        yield
-    except KubernetesError as error:
-        if error.code not in (404, 409):
-            raise
 
 
 async def _pods(client: Client, node: str, until: float) -> list[Pod]:

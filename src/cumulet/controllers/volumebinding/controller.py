@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, STORAGECLASSES
 from cumulet.common.kubernetes.objects import (
     Object,
@@ -71,15 +71,12 @@ class VolumeBindingController:
 
     async def reconcile(self, key: Key) -> None:
         """Bind a claim, or update the phase of a volume. A conflict is retried when the newer object arrives."""
-        try:
+        with suppress_stale():
             if key[0]:
                 if (claim := self._claims.get(key[1], key[0])) is not None:
                     await (self._check_bound(claim) if _is_completed(claim) else self._bind_new(claim))
             elif (volume := self._volumes.get(key[1])) is not None:
                 await self._check_volume(volume)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
     async def _bind_new(self, claim: PersistentVolumeClaim) -> None:
         if claim["metadata"].get("deletionTimestamp"):

@@ -6,19 +6,16 @@ end point that is gone for ever.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
 
+from cumulet.common import conntrack
 from cumulet.common.namespaces import inside
 from cumulet.common.netlink import NETFILTER, Netlink, attribute, nested
 from cumulet.network.services.model import Backend, Frontend
 
-#: `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`, and `nfgenmsg` of IPv4.
-_DELETE, _IPV4 = 1 << 8 | 2, struct.pack("=BBH", 2, 0, 0)
 #: `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, `CTA_FILTER`; in a tuple `CTA_TUPLE_IP`, `CTA_TUPLE_PROTO`.
 _ORIGINAL, _REPLY, _FILTER = 1, 2, 25
 _ADDRESSES, _PROTOCOL = 1, 2
@@ -47,12 +44,7 @@ def _forget(translations: Iterable[tuple[Frontend, Backend]]) -> None:
                 attribute(_ORIGINAL_FLAGS, struct.pack("=I", _BY_DESTINATION | _BY_NUMBER | _BY_DESTINATION_PORT)),
                 attribute(_REPLY_FLAGS, struct.pack("=I", _BY_SOURCE | _BY_NUMBER | _BY_SOURCE_PORT)),
             )
-            with contextlib.suppress(FileNotFoundError):  # there is none
-                try:
-                    kernel.call(_DELETE, _IPV4 + to + by + compared)
-                except OSError as error:
-                    if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                        raise
+            conntrack.delete(kernel, to + by + compared)
 
 
 def _tuple(kind: int, side: int, address: str, port_side: int, port: int) -> bytes:
